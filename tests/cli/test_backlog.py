@@ -15,7 +15,7 @@ from rabbitry.flow.wiring import pausing
 from rabbitry.runtime.backoff import Backoff
 from rabbitry.runtime.children import Child
 from rabbitry.testing import RunningBroker
-from tests.flow._running import counts, eventually_consumed, gathered
+from tests.flow._running import counts, eventually_consumed, eventually_holds, gathered
 from tests.support import commands
 from tests.support.ports import free_port
 from tests.support.waiting import eventually, eventually_blocking
@@ -118,6 +118,78 @@ async def test_the_stages_that_more_processes_help_are_counted(
             assert not watching.done()
     finally:
         watching.cancel()
+
+
+async def test_messages_that_wait_for_their_keys_count_while_handlers_are_busy(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    monkeypatch.setattr(_backlog, "LOOK", 0.02)
+    monkeypatch.setattr("rabbitry.telemetry._reporter.INTERVAL", 0.05)
+    monkeypatch.setattr("rabbitry.flow.worker._load._LOOK", 0.01)
+    monkeypatch.setattr("rabbitry.flow.worker._keyed._TURN", 0.2)
+    app = rabbitry.App("keyed")
+    begun: list[str] = []
+    until = asyncio.Event()
+
+    @app.stage("in", limit_by=lambda text: text, rate_each="1/m", concurrency=2)
+    async def handle(text: str) -> None:
+        begun.append(text)
+        if text != "limited":
+            await until.wait()
+
+    seen: list[Backlog] = []
+    spec = app.spec()
+    async with app.worker(broker_url) as worker:
+        watching = asyncio.create_task(_backlog.watch(broker_url, spec, spec.select(None), seen.append))
+        try:
+            # More than a worker takes: the others wait in the queue.
+            await asyncio.gather(*(worker.publish("limited", key="in") for _ in range(300)))
+            await eventually(lambda: begun, "the one message that may begin in a minute")
+            await eventually_holds(broker_url, "keyed.handle", 50, at_least=True)
+            heard = worker._engine.counting._reported
+            await eventually(lambda: worker._engine.counting._reported > heard + 10, "reports of what waits")
+            looks = len(seen)
+            await eventually(lambda: len(seen) > looks + 20, "many looks at what waits")
+            assert {look.waiting for look in seen} == {0}, "limited messages count"
+            await asyncio.gather(*(worker.publish(f"free {number}", key="in") for number in range(300)))
+            await eventually(lambda: len(begun) == 3, "as many calls as run at once")
+            await eventually(lambda: seen[-1].waiting > 0, "messages that wait for handlers")
+            until.set()
+            await eventually(lambda: len(begun) == 301, "all that are not limited")
+            await eventually(lambda: seen[-1].waiting == 0, "messages that are limited alone")
+            assert not watching.done()
+        finally:
+            watching.cancel()
+
+
+async def test_stages_with_limits_by_key_do_not_count_when_reports_are_refused(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_backlog, "LOOK", 0.02)
+    app = rabbitry.App("refused")
+
+    @app.stage("each", limit_by=lambda text: text, rate_each="1/m")
+    async def each(text: str) -> None: ...
+
+    @app.stage("all")
+    async def shared(text: str) -> None: ...
+
+    seen: list[Backlog] = []
+    async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+        await channel.declare_exchange("rabbitry.telemetry", "fanout")  # of another type, which ends the channel
+        for stage in app.spec().select(None):
+            await channel.declare_queue(stage.queue, durable=True)
+            await _put(channel, stage.queue, 2)
+        watching = asyncio.create_task(_backlog.watch(broker_url, app.spec(), app.spec().select(None), seen.append))
+        try:
+            await eventually(lambda: "workers' reports can't be read" in caplog.text, "a warning")
+            looks = len(seen)
+            await eventually(lambda: len(seen) > looks + 5, "looks after it")
+            assert seen[-1].waiting == 2
+            assert not watching.done()
+        finally:
+            watching.cancel()
+            await channel.delete_exchange("rabbitry.telemetry")
 
 
 async def test_looking_goes_on_when_the_broker_comes_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:

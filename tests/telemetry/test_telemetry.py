@@ -82,10 +82,16 @@ async def test_a_worker_reports_what_it_did_and_where_it_went(broker_url: str, n
 
     app.output("out", queue="reporting.out")
     collector, heard = Collector(), list[Report]()
+    another = rabbitry.App("reporting_too")
+    another.stage("in")(handle)
     async with rabbitry.connect(broker_url) as connection:
-        listening = asyncio.create_task(collector.run(connection, heard.append))
+        listening = asyncio.create_task(collector.run(connection, heard.append, app="reporting"))
         try:
-            async with app.worker(broker_url, connect_attempts=1) as worker, app.publisher(broker_url) as publisher:
+            async with (
+                app.worker(broker_url, connect_attempts=1) as worker,
+                app.publisher(broker_url) as publisher,
+                another.worker(broker_url, connect_attempts=1),  # reports its end before the first one does
+            ):
                 await eventually(lambda: heard, "a report, so that none of what follows is missed")
                 for text in ("a", "b", "bad"):
                     await publisher.publish(text, key="in")
@@ -99,6 +105,7 @@ async def test_a_worker_reports_what_it_did_and_where_it_went(broker_url: str, n
         finally:
             listening.cancel()
             await asyncio.wait((listening,))
+    assert {report.app for report in heard} == {"reporting"}
     last = heard[-1]
     assert last.counters == {"received": 3, "done": 2, "failed": 1, "to.out": 2, "dead": 1}
     assert sum(last.histograms["handling"]) == sum(last.histograms["passing"]) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.cli._scaling import Backlog
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from rabbitry.amqp.client import Channel, Connection
     from rabbitry.flow.spec import AppSpec
     from rabbitry.flow.stage import Stage
+    from rabbitry.telemetry import Collector, Report
 
 LOOK: Final = 1.0
 """Seconds between two looks."""
+_BUSY: Final = 0.8
+"""The share of a stage's handlers from which on they are what its messages wait for, and not the limits of keys."""
 
 _logger = logging.getLogger(__name__)
 
@@ -32,8 +35,9 @@ async def watch(url: str, spec: AppSpec, stages: Sequence[Stage], on_look: Calla
         url: The broker.
         spec: The app.
         stages: The stages whose queues count. Left out are those that more processes do not help: paused ones, those of
-            which one worker at a time is active, and those whose messages wait for their rate or for a slot. Limits by
-            key leave out none: only workers see the keys.
+            which one worker at a time is active, and those whose messages wait for a limit, of the stage or of their
+            keys. Only workers see the keys: a stage with such limits counts while its workers report that their
+            handlers are busy.
         on_look: Called in the event loop.
     """
     from rabbitry.amqp.client import connect
@@ -57,17 +61,68 @@ async def _watch(
     """Look until the connection is lost. `empty`: when each queue was last seen empty, or at first."""
     loop = asyncio.get_running_loop()
     empty: dict[str, float] = {}
-    while True:
-        waiting, age = 0, 0.0
-        for stage in stages:
-            found = await _waiting(connection, spec, stage)
-            now = loop.time()
-            if not found:
-                empty[stage.queue] = now
-            waiting += found
-            age = max(age, now - empty.setdefault(stage.queue, now))
-        on_look(Backlog(waiting, age))
-        await asyncio.sleep(LOOK)
+    async with _reports(connection, spec) as reports:
+        while True:
+            waiting, age = 0, 0.0
+            for stage in stages:
+                is_counted = stage.name not in spec.key_limits or _is_busy(reports(), spec, stage)
+                found = await _waiting(connection, spec, stage) if is_counted else 0
+                now = loop.time()
+                if not found:
+                    empty[stage.queue] = now
+                waiting += found
+                age = max(age, now - empty.setdefault(stage.queue, now))
+            on_look(Backlog(waiting, age))
+            await asyncio.sleep(LOOK)
+
+
+@contextlib.asynccontextmanager
+async def _reports(connection: Connection, spec: AppSpec) -> AsyncIterator[Callable[[], list[Report]]]:
+    """Collect what the app's workers report, if a stage has limits by key. Yield a function: their last reports.
+
+    It raises the error with which collecting ended, unless the broker refuses to deliver reports.
+    """
+    from rabbitry.telemetry import Collector
+
+    collector = Collector()
+    if not spec.key_limits:
+        yield collector.nodes
+        return
+    collecting = asyncio.create_task(_collect(connection, spec, collector))
+
+    def reports() -> list[Report]:
+        if collecting.done():
+            collecting.result()
+        return collector.nodes()
+
+    try:
+        yield reports
+    finally:
+        collecting.cancel()
+        await asyncio.wait((collecting,))
+        if not collecting.cancelled():
+            collecting.result()
+
+
+async def _collect(connection: Connection, spec: AppSpec, collector: Collector) -> None:
+    try:
+        await collector.run(connection, app=spec.name)
+    except ChannelClosed as error:
+        _logger.warning(
+            "app '%s': its stages with limits by key add no processes, because workers' reports can't be read: %s",
+            spec.name,
+            error,
+        )
+
+
+def _is_busy(reports: Sequence[Report], spec: AppSpec, stage: Stage) -> bool:
+    """Return whether messages of a stage with limits by key wait for handlers, as all its workers together report.
+
+    While no worker has reported, they do not.
+    """
+    mine = [report.gauges for report in reports if (report.app, report.role) == (spec.name, stage.name)]
+    shares = [gauges["busy"] for gauges in mine if "busy" in gauges]  # an older worker does not tell
+    return bool(shares) and sum(shares) / len(shares) >= _BUSY
 
 
 async def _waiting(connection: Connection, spec: AppSpec, stage: Stage) -> int:

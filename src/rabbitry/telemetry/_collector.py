@@ -10,7 +10,7 @@ from typing import Final
 
 from rabbitry.amqp.client import Connection
 from rabbitry.exceptions import Undecodable
-from rabbitry.telemetry._report import EXCHANGE, SILENCE, Report, decode_report
+from rabbitry.telemetry._report import EXCHANGE, SILENCE, Report, decode_report, keys_of
 
 MOST_NODES: Final = 10_000
 """More nodes than this are left out: anybody who may publish could make them up."""
@@ -52,8 +52,15 @@ class Collector:
             del self._nodes[key]
         return [self._nodes[key].report for key in sorted(self._nodes)]
 
-    async def run(self, connection: Connection, told: Callable[[Report], None] | None = None) -> None:
-        """Consume reports until cancelled, and call `told` with each report.
+    async def run(
+        self, connection: Connection, told: Callable[[Report], None] | None = None, *, app: str | None = None
+    ) -> None:
+        """Consume reports until cancelled.
+
+        Args:
+            connection: A connection to the broker.
+            told: Called with each report.
+            app: The app whose reports are consumed; None for all.
 
         Raises:
             ConnectionClosed: The connection was closed, or lost for good.
@@ -65,11 +72,15 @@ class Collector:
             if told is not None:
                 told(report)
 
-        await collect(connection, take)
+        await collect(connection, take, app=app)
 
 
 async def collect(
-    connection: Connection, told: Callable[[Report], None], ready: Callable[[], None] | None = None
+    connection: Connection,
+    told: Callable[[Report], None],
+    ready: Callable[[], None] | None = None,
+    *,
+    app: str | None = None,
 ) -> None:
     """Consume reports until cancelled, and call `told` with each one.
 
@@ -77,6 +88,7 @@ async def collect(
         connection: A connection to the broker.
         told: The receiver of the reports.
         ready: Called when all reports from now on are received.
+        app: The app whose reports are consumed; None for all.
 
     Raises:
         ConnectionClosed: The connection was closed, or lost for good.
@@ -85,7 +97,7 @@ async def collect(
     async with await connection.channel() as channel:
         await channel.declare_exchange(EXCHANGE, "topic", durable=True)
         queue = (await channel.declare_queue("", exclusive=True, arguments=_BOUNDS)).name
-        await channel.bind_queue(queue, EXCHANGE, "node.#")
+        await channel.bind_queue(queue, EXCHANGE, keys_of(app))
         async with channel.consume(queue, no_ack=True) as deliveries:
             if ready is not None:
                 ready()

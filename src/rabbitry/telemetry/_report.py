@@ -139,7 +139,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     in the first report and one each 10 s, with `contentMediaType` if they are not JSON. schedule: of the stage, from
     the one worker that publishes its ticks. limits: of the stage, if it has any; the gauges `waiting_tokens` and
     `waiting_slots` are messages that wait in this worker for the one or the other, `waiting_keys` those that wait for
-    their key, and `slots` those that hold a slot.
+    their key, and `slots` those that hold a slot. `busy`, of a stage with limits by key: the share of the calls that
+    this worker may run at once that did run, on average over the last seconds.
     """
 
     kind: ReportKind
@@ -167,6 +168,11 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     def routing_key(self) -> str:
         """The key that it is published with: `node.APP.ROLE.ID`."""
         return f"node.{_word(self.app)}.{_word(self.role)}.{_word(self.id)}"
+
+
+def keys_of(app: str | None) -> str:
+    """Return the binding key of the reports of an app, or of all: reports of similar names may be among them."""
+    return "node.#" if app is None else f"node.{_word(app)}.#"
 
 
 _encoder = msgspec.json.Encoder()

@@ -70,7 +70,7 @@ class StageCounts:
         self.is_paused = False
         self.scheduler: Scheduled | None = None
         self.limits: Limits | None = None
-        self.measures: dict[str, Callable[[], int]] = {}
+        self.measures: dict[str, Callable[[], float]] = {}
         """Further gauges, by name."""
         self.redelivered = 0
         self.interrupted = 0

@@ -37,6 +37,7 @@ from rabbitry.flow.worker._intake import Intake
 from rabbitry.flow.worker._job import Job, Result, Work
 from rabbitry.flow.worker._keyed import Keyed
 from rabbitry.flow.worker._limiter import Limiter
+from rabbitry.flow.worker._load import Load
 from rabbitry.flow.worker._minter import Minter
 from rabbitry.flow.worker._pauses import Pauses, StagePause
 from rabbitry.flow.worker._scheduler import Scheduler
@@ -167,6 +168,9 @@ class Engine:
                 intake.on_settled = _settled([each.settled for each in (self._slots.get(stage.name), keyed) if each])
             if keyed is not None:
                 keyed.is_full = partial(_is_full, counts, intakes[0])
+                load = Load(partial(_handled, counts), stage.prefetch(self._running(stage), ahead=False))
+                counts.measures["busy"] = load.busy
+                self._spawn(load.run())
             counts.intakes += intakes
             pausing.append(StagePause(stage, intakes, counts, settler, self._recall_stage))
         pauses = Pauses(self._spec.name, consuming, pausing, self._declare_again)
@@ -479,6 +483,11 @@ def _settled(noting: Sequence[Callable[[Job], None]]) -> Callable[[Job], None] |
 def _is_full(counts: StageCounts, intake: Intake) -> bool:
     """Return whether a consumer of a stage has as many messages in hand as it may."""
     return counts.in_hand >= intake.most
+
+
+def _handled(counts: StageCounts) -> float:
+    """Return how many messages of a stage wait for none of its limits."""
+    return counts.in_hand - sum(measure() for name, measure in counts.measures.items() if name.startswith("waiting_"))
 
 
 async def _within(seconds: float, *works: Coroutine[Any, Any, None]) -> None:
