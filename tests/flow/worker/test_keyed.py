@@ -267,6 +267,36 @@ async def test_what_waits_is_returned_unattempted(broker_url: str, no_leaks: Non
     await eventually_holds(broker_url, "minutely.ask", 5)
 
 
+async def test_a_backlog_at_a_low_rate_waits_in_a_retry_queue(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    monkeypatch.setattr(_keyed, "_TURN", 0.1)
+    monkeypatch.setattr(_keyed, "_LOOK", 0.02)
+    app = rabbitry.App("slow")
+    seen: list[str] = []
+
+    @app.stage("ask", rate_each="1/m", limit_by=lambda text: text[0])
+    async def ask(text: str) -> None:
+        seen.append(text)
+
+    async with app.publisher(broker_url) as publisher:
+        await asyncio.gather(*(publisher.publish(f"a{number}", key="ask") for number in range(600)))
+        await publisher.publish("b", key="ask")
+    async with app.worker(broker_url):
+        await eventually(lambda: "b" in seen, "the message behind those of the slow key")
+        await eventually_holds(broker_url, "slow.retry.5m", 250, at_least=True)
+        await eventually_holds(broker_url, "slow.ask", 0)  # the worker has room for the 300 others
+    assert len(seen) == 2
+    waiting = (await counts(broker_url, ["slow.retry.5m", "slow.ask"])).values()
+    assert sum(waiting) == 599
+    async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+        later = await channel.get("slow.retry.5m", no_ack=True)
+    assert later is not None
+    assert later.properties.headers is not None
+    assert later.properties.headers["x-rabbitry-attempt"] == 1, "a wait is no attempt"
+    assert later.routing_key == "slow.ask", "it comes back to the stage's queue"
+
+
 async def test_what_is_cancelled_while_it_waits_is_dropped(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("cancelled", cancellable=True)
     seen: list[int] = []

@@ -42,7 +42,8 @@ class Product(NamedTuple):
 class Result(NamedTuple):
     """The outcome of handling a message or a batch. Plain data, since worker processes send it.
 
-    reason: the `x-rabbitry-reason` of the dead letter that this may become. after: seconds, for `retry`. context: the
+    reason: the `x-rabbitry-reason` of the dead letter that this may become. after: seconds until it comes again, for
+    `retry`, and for what is `given-back` and waits meanwhile. context: the
     trace context that was current when the handler returned or yielded, encoded; None if that is the message's.
     failures: results of single messages of a batch, by their places in it. is_counted: for `retry`, whether it is an
     attempt. reply: what the message's caller gets. was_called: False if a gate kept the message from its handler.

@@ -8,6 +8,8 @@ Messages that wait for their key take up places of the prefetch, and channels. W
 waited for a second, and would not begin soon, are returned to the end of the queue: a key of which thousands of
 messages came holds up the others for a second for each prefetch of them, and not until it is done. The next ones of a
 key stay in the worker that has its lease, so that it goes on, and where they wait for a channel, since it comes soon.
+Those that the rate of their key lets begin in more than five minutes wait in a retry queue meanwhile: at the end of the
+queue they would come again at once, and be published anew each second for as long as the backlog lasts.
 
 Where the stage has limits of its own too, a message passes that of its key first: one that waited the other way around
 would keep a slot or a token of the stage from all other keys. What a key has begun may then wait for the stage, and
@@ -19,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -65,6 +68,10 @@ _TURN: Final = 1.0
 be returned to the end of its queue."""
 _LOOK: Final = 0.25
 """Seconds between two looks at messages that wait."""
+_LATER: Final = Result("given-back", after=300.0)
+"""It waits in the retry queue of five minutes. In a shorter one a long backlog would come again as fast as at the end
+of its queue; in a longer one a message would wait too long if those before it were cancelled, or the rate was raised.
+"""
 _AHEAD: Final = 1.0
 """Seconds by which the clock of the worker that used the last token may have been ahead of this one's."""
 _LONGEST: Final = 30.0
@@ -310,7 +317,8 @@ class Keyed:
 
     async def _watch(self) -> NoReturn:
         """Return messages that have waited too long, until cancelled."""
-        keep = self._limit.total or (self._limit.rate.burst if self._limit.rate is not None else 1)
+        rate = self._limit.rate
+        keep = self._limit.total or (1 if rate is None else rate.burst)
         while True:
             await asyncio.sleep(_LOOK)
             self.sweep()
@@ -322,6 +330,8 @@ class Keyed:
                 for each in lane.waiting:
                     each.give_back(now - PATIENCE)
                     if is_full:
+                        if rate is not None:
+                            each.give_back(now - _TURN, behind=_soon(rate), result=_LATER)
                         each.give_back(now - _TURN, behind=keep if lane.is_served else 0)
                     each.give_back_suspect(now - _TURN)
                 for task, waiting in lane.idle.items():
@@ -545,6 +555,11 @@ class Keyed:
                 self._begin(job)
         finally:
             self._reserve(-number)
+
+
+def _soon(rate: Rate) -> int:
+    """Return how many messages of a key may begin before one that is put off now comes again."""
+    return rate.burst + math.ceil(rate.per_second * (_LATER.after or 0.0))
 
 
 def _is_unused(info: QueueInfo) -> bool:

@@ -68,6 +68,8 @@ def outgoing_of(
         return outgoing
     if result.kind in ("given-back", "abandoned"):
         # Published anew, since a delivery that is given back comes redelivered, and is counted as an attempt.
+        if result.after is not None:
+            return [later(spec.name, job.source.queue, delivery, job.attempt, result.after, limit)]
         properties = again(delivery, job.attempt, limit, is_interrupted=result.kind == "abandoned")
         return [Publication("", job.source.queue, delivery.body, properties, role=Role.AGAIN)]
     if result.kind == "suspect":

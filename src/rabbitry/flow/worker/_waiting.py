@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from rabbitry.flow.worker._job import GIVEN_BACK, Job
+from rabbitry.flow.worker._job import GIVEN_BACK, Job, Result
 
 if TYPE_CHECKING:
     from rabbitry.flow.worker._settlement import Settler
@@ -83,15 +83,15 @@ class Waiting:
             self.sweep()
             self.give_back(time.monotonic() - PATIENCE)
 
-    def give_back(self, received: float, *, behind: int = 0) -> None:
+    def give_back(self, received: float, *, behind: int = 0, result: Result = GIVEN_BACK) -> None:
         """Return the messages that were received until then, on the monotonic clock, but for the first ones.
 
-        behind: how many of the first ones stay.
+        behind: how many of the first ones stay. result: what becomes of the others.
         """
         while len(self._jobs) > behind and self._jobs[behind].received <= received:
             job = self._jobs[behind]
             del self._jobs[behind]
-            self._settler.finish(job, GIVEN_BACK)
+            self._settler.finish(job, result)
 
     def give_back_suspect(self, received: float) -> None:
         """Return the first message if it is a suspect that was received until then: others wait until it is settled."""
