@@ -22,6 +22,8 @@ from tests.support.waiting import eventually
 
 RATE = 20
 """The rate of the stage `ask` of `_limited`, and of each key of `ask_each` and `ask_both`, a second."""
+WHOLE = 40
+"""The rate of the whole stage `ask_both`."""
 
 
 def _launched(module: str, *arguments: str) -> Launched:

@@ -11,18 +11,15 @@ from rabbitry.flow.wiring import pausing
 from rabbitry.flow.worker import _keyed
 from tests.flow._running import counts, eventually_holds
 from tests.flow.worker._limited import app as limited
-from tests.flow.worker._over_kills import RATE, Begun, begun_over_kills, calls_over_kills, rate_of
+from tests.flow.worker._over_kills import RATE, WHOLE, Begun, begun_over_kills, calls_over_kills, rate_of
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
 
-_WHOLE = 2 * RATE
-"""The rate of the whole stage, a second; of each of the three keys it is RATE."""
-
 
 def _assert_held(begun: Begun) -> None:
     for number, moment in enumerate(begun.all):
-        assert number <= 1 + _WHOLE * (moment - begun.since), f"handler {number} began too early"
+        assert number <= 1 + WHOLE * (moment - begun.since), f"handler {number} began too early"
     for key, moments in begun.by_key.items():
         for number, moment in enumerate(moments):
             assert number <= RATE + RATE * (moment - begun.since), f"handler {number} of key {key} began too early"
@@ -36,10 +33,10 @@ async def test_workers_that_are_killed_begin_no_more_than_either_rate(broker_url
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 async def test_over_a_minute_with_kills_both_rates_are_held(broker_url: str, path: Path) -> None:
-    begun = await begun_over_kills(broker_url, path, "ask_both", 66 * _WHOLE // 3, 12)
+    begun = await begun_over_kills(broker_url, path, "ask_both", 66 * WHOLE // 3, 12)
     whole = rate_of(begun.all, 60)
-    print(f"{whole:.2f} a second of {_WHOLE}")
-    assert whole <= 1.02 * _WHOLE
+    print(f"{whole:.2f} a second of {WHOLE}")
+    assert whole <= 1.02 * WHOLE
     for moments in begun.by_key.values():
         assert rate_of(moments, 60) <= 1.02 * RATE
 
@@ -166,6 +163,13 @@ async def test_what_waits_for_the_limit_of_the_stage_is_not_returned_for_others(
         until = len(looks) + 25  # five times as long as what could be returned waits
         await eventually(lambda: len(looks) >= until, "many looks at what waits")
         assert sum(intake.taken for intake in engine.intakes) == taken
+        monkeypatch.setattr(_keyed, "_HELD_UP", 3600.0)
+        monkeypatch.setattr(_keyed.Keyed, "_free", property(lambda _: 1))  # as in a moment in which fewer wait
+        until = len(looks) + 25
+        await eventually(lambda: len(looks) >= until, "looks in that moment")
+        assert sum(intake.taken for intake in engine.intakes) == taken
+        monkeypatch.setattr(_keyed, "_HELD_UP", 0.0)
+        await eventually(lambda: sum(intake.taken for intake in engine.intakes) > taken, "returns, when it is longer")
 
 
 @pytest.mark.timeout(300)
