@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from typing import Literal
 
 import pamqp.frame
 import pytest
@@ -43,7 +44,7 @@ def _deliver(body: bytes = _BODY) -> bytes:
 
 
 def _scan(
-    data: bytes, takes: dict[int, int] = hot.BROKER_TAKES, frame_limit: int = 4088, body_limit: int = 4088
+    data: bytes, takes: tuple[int, Literal[1, 2]] = hot.BROKER_TAKES, frame_limit: int = 4088, body_limit: int = 4088
 ) -> tuple[int, list[Event]]:
     events: list[Event] = []
     return hot.scan(data, 0, frame_limit, body_limit, takes, {1}, events), events
@@ -82,7 +83,7 @@ def test_incomplete_messages_are_left(whole: bytes) -> None:
         (_publish().replace(b"\x00\x04body", b"\x00\x03bod\xce"), hot.BROKER_TAKES),
     ],
 )
-def test_other_frames_are_left(data: bytes, takes: dict[int, int]) -> None:
+def test_other_frames_are_left(data: bytes, takes: tuple[int, Literal[1, 2]]) -> None:
     assert _scan(data, takes) == (0, [])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 from rabbitry._fields import Members
 from rabbitry.amqp.protocol import hot
@@ -184,7 +184,7 @@ class Connection:
         """Whether this call of `receive` ends with the events found so far."""
         self._cut: CutFrame | None = None
         self._peer = SERVER if role is Role.CLIENT else CLIENT
-        self._hot_contents = hot.CLIENT_TAKES if role is Role.CLIENT else hot.BROKER_TAKES
+        self._takes: tuple[int, Literal[1, 2]] = hot.CLIENT_TAKES if role is Role.CLIENT else hot.BROKER_TAKES
 
     @property
     def frame_limit(self) -> int:
@@ -275,7 +275,7 @@ class Connection:
             limit = self.frame_limit
             body_limit = min(limit, self.max_body_size)
             while end - offset >= FRAME_OVERHEAD and not self._ends_here:
-                offset = hot.scan(data, offset, limit, body_limit, self._hot_contents, self._ready, events)
+                offset = hot.scan(data, offset, limit, body_limit, self._takes, self._ready, events)
                 if end - offset < FRAME_OVERHEAD:
                     break
                 channel = int.from_bytes(data[offset + 1 : offset + 3], "big")
