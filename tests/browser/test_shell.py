@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from rabbitry.testing import RunningBroker
 from tests.browser.axe import serious
 from tests.browser.proxied import behind_a_prefix
 from tests.browser.watched import Watched
@@ -31,14 +32,14 @@ async def _open(
     return watched
 
 
-@pytest.fixture
-def web(embedded_url: str) -> Iterator[str]:
-    """The URL of a dashboard with a machine's samples, without a management API."""
-    with _served({"RABBITRY_BROKER": embedded_url}) as url:
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    """The URL of a dashboard with a machine's samples, without a management API. No test changes what it shows."""
+    with RunningBroker() as broker, _served({"RABBITRY_BROKER": broker.url}) as url:
         yield url
 
 
-@pytest.fixture(params=["embedded", "rabbitmq"])
+@pytest.fixture(scope="module", params=["embedded", "rabbitmq"])
 def whole(request: pytest.FixtureRequest) -> Iterator[str]:
     """The same with the management API of its broker, for what a page shows of that."""
     with broker_and_management(request) as (broker, management):
@@ -214,8 +215,9 @@ async def test_the_header_never_covers_the_navigation(browser: Browser, web: str
 @on_embedded("whole")
 async def test_axe_finds_nothing_serious_on_any_page(browser: Browser, whole: str) -> None:
     schemes: tuple[Literal["dark", "light"], ...] = ("dark", "light")
+    page = (await _open(browser, whole)).page
     for place in _PLACES:
-        page = (await _open(browser, f"{whole}{place}")).page
+        await page.goto(f"{whole}{place}")
         await expect(page.locator("main > *").first).to_be_visible(timeout=_WITHIN)
         for width, scheme in itertools.product((320, 1200), schemes):
             what = f"{place} in {scheme}, {width} px wide"
@@ -230,4 +232,3 @@ async def test_axe_finds_nothing_serious_on_any_page(browser: Browser, whole: st
                 assert await serious(page) == [], f"the search of {what}"
                 await page.keyboard.press("Escape")
                 await expect(page.get_by_role("dialog", name="Search")).to_have_count(0)
-        await page.context.close()
