@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
 
 from tests.support.waiting import WITHIN
@@ -24,6 +25,12 @@ def test_a_test_is_found_from_the_folder_in_which_pytest_was_started() -> None:
     )  # fmt: skip
     assert "1 passed" in run.stdout, run.stdout
     assert "ERROR" not in run.stdout + run.stderr
+
+
+def test_processes_of_multiprocessing_do_not_import_the_module_that_forks_workers() -> None:
+    prepared = get_preparation_data("process")
+    assert prepared.get("init_main_from_name") in (None, "pytest.__main__")  # pytest's own where there are no workers
+    assert "init_main_from_path" not in prepared
 
 
 def test_a_worker_whose_pytest_was_killed_before_it_began_ends() -> None:
