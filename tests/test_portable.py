@@ -37,12 +37,12 @@ def test_a_broker_runs_without_what_only_posix_has(tmp_path: Path) -> None:
     ("words", "says"),
     [
         (["rabbitry", "broker", "--port", "0", "--memory", "--management-port", "0"], "rabbitry broker ready amqp://"),
-        (["rabbitry", "worker", "tests.flow._apps:kinds", "--stage", "struct", "--broker", "{url}"], "kinds: "),
+        (["rabbitry", "worker", "tests.flow._kinds:kinds", "--stage", "struct", "--broker", "{url}"], "kinds: "),
         (
             [
                 "rabbitry",
                 "worker",
-                "tests.flow._apps:kinds",
+                "tests.flow._kinds:kinds",
                 "--processes",
                 "2",
                 "--log-level",

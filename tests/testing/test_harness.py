@@ -8,7 +8,8 @@ import pytest
 
 import rabbitry
 from rabbitry.testing import harness
-from tests.flow._apps import Item, kinds
+from tests.flow._apps import Item
+from tests.flow._kinds import kinds
 from tests.flow._running import dead_of
 
 # Python keeps one such pipe for the life of a process that has had children; no leak of a test's.

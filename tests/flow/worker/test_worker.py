@@ -12,7 +12,8 @@ import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.flow.wiring import dead_letters
 from rabbitry.flow.worker._executors.threads import ThreadExecutor
-from tests.flow._apps import Data, Item, Model, dangerous
+from tests.flow._apps import Item, dangerous
+from tests.flow._kinds import Data, Model
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.support.waiting import eventually, eventually_awaited
 
