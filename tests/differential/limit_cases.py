@@ -55,23 +55,28 @@ def limit_when_messages_come_back(peer: Peer) -> None:
     peer.get("q")
 
 
-@case
-def dead_letters_through_260_queues(peer: Peer) -> None:
+def _through(queues: int, messages: int, peer: Peer) -> None:
     kinds: tuple[Table, ...] = (
         {"x-message-ttl": 0},
         {"x-max-length": 0},
         {"x-max-length": 0, "x-overflow": "reject-publish-dlx"},
     )
-    peer.queue("q260")
-    for number in range(260):
-        dead: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"q{number + 1}"}
+    peer.queue("last")
+    for number in range(queues):
+        target = f"q{number + 1}" if number + 1 < queues else "last"
+        dead: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target}
         peer.send(m.QueueDeclare(queue=f"q{number}", nowait=True, arguments={**dead, **kinds[number % 3]}))
     peer.call(m.ConfirmSelect())
-    for body in (b"1", b"2", b"3"):
-        peer.publish("", "q0", body)
-    peer.until_it_has("q260", 3)
-    for _ in range(4):
-        peer.get("q260")
+    for number in range(messages):
+        peer.publish("", "q0", b"%d" % number)
+    peer.until_it_has("last", messages)
+    for _ in range(messages + 1):
+        peer.get("last")
+
+
+# Each queue adds an entry to x-death: the work for a message grows with the square of their number.
+add("dead_letters_through_260_queues", of(_through, 260, 1))
+add("dead_letters_in_order_through_30_queues", of(_through, 30, 3))
 
 
 def _rejected(exchange: str, key: str | None, headers: Mapping[str, FieldValue] | None, peer: Peer) -> None:
