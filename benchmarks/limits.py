@@ -1,10 +1,10 @@
 """How exactly a stage's rate and a schedule hold while workers are killed: `make bench ARGS=limits`.
 
 Four workers share `rate="20/s"` for a minute, in which one is killed every five seconds and replaced; then the same
-with that rate for each of three keys. Then three share a schedule of one tick a second, of which one after the other is
-killed, 50 times. Then one worker handles messages of which each has a key of its own, and messages of ten keys in turn.
-On the embedded broker and on RabbitMQ 3.10.8; prints the tables of docs/performance.md. `--seconds 20 --kills 10` is
-short; `--broker embedded` runs one of them.
+with that rate for each of three keys, and once more with `rate="40/s"` of the whole stage beside it. Then three share a
+schedule of one tick a second, of which one after the other is killed, 50 times. Then one worker handles messages of
+which each has a key of its own, and messages of ten keys in turn. On the embedded broker and on RabbitMQ 3.10.8; prints
+the tables of docs/performance.md. `--seconds 20 --kills 10` is short; `--broker embedded` runs one of them.
 """
 
 import argparse
@@ -17,8 +17,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from tests.flow.worker._limited import KEYS
 from tests.flow.worker._over_kills import (
     RATE,
+    WHOLE,
+    Begun,
     begun_over_kills,
     rate_of,
     ticks_over_kills,
@@ -36,24 +39,13 @@ _HANDLED: Final = 1000
 """Messages that one worker handles."""
 
 
-async def _rate(url: str, seconds: int) -> tuple[float, int]:
-    """Return how many messages began in a second, and the number of kills."""
+async def _begun(url: str, stage: str, rate: float, seconds: int) -> Begun:
+    """Run workers with kills until a stage, or each of its keys, has begun what its rate allows in so many seconds."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "begun"
         path.touch()
-        kills = seconds // _KILLED_EACH
-        begun = await begun_over_kills(url, path, "ask", (seconds + _BEFORE) * RATE, kills)
-    return rate_of(begun.all, seconds), kills
-
-
-async def _rates_by_key(url: str, seconds: int) -> list[float]:
-    """Return how many messages of each key began in a second, lowest first."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "begun"
-        path.touch()
-        kills = seconds // _KILLED_EACH
-        begun = await begun_over_kills(url, path, "ask_each", (seconds + _BEFORE) * RATE, kills)
-    return sorted(rate_of(moments, seconds) for moments in begun.by_key.values())
+        number = round((seconds + _BEFORE) * rate)
+        return await begun_over_kills(url, path, stage, number, seconds // _KILLED_EACH)
 
 
 async def _handled(url: str, name: str, key_of: Callable[[int], int], rate: str | None, total: int | None) -> float:
@@ -98,15 +90,20 @@ async def _speed(broker: str, url: str) -> str:
 
 
 def _row(broker: str, url: str, seconds: int, kills: int) -> str:
-    rate, killed = asyncio.run(_rate(url, seconds))
-    by_key = asyncio.run(_rates_by_key(url, seconds))
+    """Return the row of what begins while workers are killed."""
+    one = rate_of(asyncio.run(_begun(url, "ask", RATE, seconds)).all, seconds)
+    each = asyncio.run(_begun(url, "ask_each", RATE, seconds)).by_key.values()
+    by_key = sorted(rate_of(moments, seconds) for moments in each)
+    both = rate_of(asyncio.run(_begun(url, "ask_both", WHOLE / KEYS, seconds)).all, seconds)
     ticks = asyncio.run(ticks_over_kills(url, kills)) if kills else []
     wanted = set(range(ticks[0], ticks[-1] + 1)) if ticks else set()
     twice, missed = len(ticks) - len(set(ticks)), len(wanted - set(ticks))
-    share = (rate / RATE - 1) * 100
-    of_keys = f"{by_key[0]:.2f} to {by_key[-1]:.2f}"
-    row = f"| {broker} | {rate:.2f} ({share:+.1f} %) | {of_keys} | {killed} | {len(ticks)} | {kills} | {twice} |"
-    return f"{row} {missed} |"
+    rates = f"{_beside(one, RATE)} | {by_key[0]:.2f} to {by_key[-1]:.2f} | {_beside(both, WHOLE)}"
+    return f"| {broker} | {rates} | {seconds // _KILLED_EACH} | {len(ticks)} | {kills} | {twice} | {missed} |"
+
+
+def _beside(rate: float, wanted: float) -> str:
+    return f"{rate:.2f} ({(rate / wanted - 1) * 100:+.1f} %)"
 
 
 def main() -> int:
@@ -126,8 +123,9 @@ def main() -> int:
             url = stack.enter_context(RabbitMQ()).url
             rows.append(_row("RabbitMQ 3.10.8", url, options.seconds, options.kills))
             speeds.append(asyncio.run(_speed("RabbitMQ 3.10.8", url)))
-    print(f"| broker | begun a second of {RATE} | … of each key | kills | ticks | kills | twice | missed |")
-    print("|---|---|---|---|---|---|---|---|")
+    begun = f"begun a second of {RATE} | … of each key | … of {WHOLE}, beside {RATE} of each key"
+    print(f"| broker | {begun} | kills | ticks | kills | twice | missed |")
+    print("|---|---|---|---|---|---|---|---|---|")
     print(*rows, sep="\n")
     print("\n| broker | at once, a key each | … ten keys | rate, a key each | … ten keys |")
     print("|---|---|---|---|---|")
