@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import statistics
 import sys
 import time
 from typing import Final
@@ -16,8 +15,10 @@ from rabbitry.telemetry import Report, ReportKind
 
 app = rabbitry.App("bench")
 handled = 0
-_TURN: Final = 0.3  # seconds; reports come each 2 s, so that turns of both kinds have some
-_FEWEST: Final = 500  # messages in a turn that counts
+_MESSAGES: Final = 1_000
+"""Messages of a turn with or without telemetry. With few, those that are on their way between two turns matter."""
+_LOOK: Final = 0.005
+"""Seconds between two looks whether a turn is over."""
 
 
 @app.stage("in", queue=IN, then="out")
@@ -52,21 +53,26 @@ class Silent(Counting):
 
 
 async def telemetry(count: int) -> None:
-    """Handle the waiting items with and without telemetry, in turns; print the cost of both, in µs of CPU a message.
+    """Handle the waiting items with and without telemetry; print its share of the CPU of a message, for each pair.
 
-    Both run in one process in short turns, because two runs differ by more than the difference measured.
+    A pair is two short turns in one process, one after the other, since the speed of a machine that others use changes
+    by more than what is measured. The order changes from pair to pair.
     """
-    spent: dict[type[Counting], list[float]] = {Counting: [], Silent: []}
+    shares: list[float] = []
+    kinds: list[type[Counting]] = [Counting, Silent]
     async with app.worker(URL) as worker:
         counting = worker._engine.counting
-        while handled < count:
-            for kind, costs in spent.items():
+        while handled + 3 * _MESSAGES < count:
+            costs: dict[type[Counting], float] = {}
+            for kind in kinds:
                 counting.__class__ = kind
                 before, cpu = handled, time.process_time()
-                await asyncio.sleep(_TURN)
-                if handled - before > _FEWEST:
-                    costs.append((time.process_time() - cpu) / (handled - before) * 1e6)
-    print(json.dumps({"with": statistics.median(spent[Counting]), "without": statistics.median(spent[Silent])}))
+                while handled < before + _MESSAGES:  # noqa: ASYNC110 - an event would cost each message
+                    await asyncio.sleep(_LOOK)
+                costs[kind] = (time.process_time() - cpu) / (handled - before)
+            kinds.reverse()
+            shares.append(1 - costs[Silent] / costs[Counting])
+    print(json.dumps(shares))
 
 
 if __name__ == "__main__":
