@@ -72,6 +72,10 @@ def main() -> None:
     ):
         # A module that can't be imported, or is not there, is reported by the workers, who try it again.
         pytest.main([*arguments, "-n", "0", "--collect-only"], plugins=[_Importing()])
+    if "hypothesis" in sys.modules:
+        from hypothesis.internal.conjecture import providers
+
+        providers._get_local_constants()  # reads all imported modules: each worker would do so, if any test needs it
     launcher.freeze()
     if launcher.next_job(listening, [sys.stdin]) is not None:
         _serve()
