@@ -62,7 +62,8 @@ def _become(
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if task is not None:  # in which the parent forked
+    # The parent forked in this task. From Python 3.14 on, a fork has left it already.
+    if task is not None and asyncio.current_task(task.get_loop()) is task:
         asyncio.tasks._leave_task(task.get_loop(), task)
     asyncio._set_running_loop(None)
     parent.cache_clear()
