@@ -47,6 +47,7 @@ MAX_NESTED: Final = 3
 _BLOCK: Final = 4096  # the least that a file takes
 _MAX_RECORD: Final = 64 * 1024
 _MIB: Final = 1024 * 1024
+_LEAST_SECONDS: Final = 5  # of CPU time, to unpack an archive of any size
 _NOT_IN_NAMES: Final = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line separators
 # Files that file managers add.
 _JUNK: Final = {
@@ -118,7 +119,7 @@ def _check_size(size: int) -> None:
 def _unpack_one(data: bytes, name: str, writer: _Writer, file: str | None, shut_in: Confinement) -> None:
     if why := unsuitable(name, data, None):
         raise SubmissionRefused(why)
-    seconds = 5 + writer.room // (16 * _MIB)
+    seconds = _LEAST_SECONDS + writer.room // (16 * _MIB)
     limits = Limits(
         cpu_seconds=min(seconds, 3600),
         wall_seconds=min(20.0 + 2 * seconds, 3600.0),
