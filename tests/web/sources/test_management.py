@@ -136,7 +136,7 @@ async def test_one_thing_that_cannot_be_asked_for_hides_no_other() -> None:
         if path.endswith("/bindings"):
             return 200, b"[]"
         odd = path.endswith("/odd")  # as RabbitMQ answers a list for a path that it reads otherwise
-        deep = b'{"name": "a", "arguments": %b1%b}' % (b'{"x": ' * 2000, b"}" * 2000)
+        deep = b'{"name": "a", "arguments": %b1%b}' % (b'{"x": ' * 50_000, b"}" * 50_000)
         return 200, b"[1]" if odd else deep if path.count("/") > 2 else b"[%b]" % deep
 
     async with _api(answer) as url:
