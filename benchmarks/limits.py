@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.flow.worker._limited import KEYS
+from tests.flow.worker._limited import app as limited
 from tests.flow.worker._over_kills import (
     RATE,
     WHOLE,
@@ -30,6 +31,7 @@ from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
 
 import rabbitry
+from rabbitry.flow.wiring.retries import suspects_queue
 
 _KILLED_EACH: Final = 5
 """Seconds between two kills of a worker with a rate."""
@@ -45,7 +47,12 @@ async def _begun(url: str, stage: str, rate: float, seconds: int) -> Begun:
         path = Path(folder) / "begun"
         path.touch()
         number = round((seconds + _BEFORE) * rate)
-        return await begun_over_kills(url, path, stage, number, seconds // _KILLED_EACH)
+        begun = await begun_over_kills(url, path, stage, number, seconds // _KILLED_EACH)
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        # What is left, since the workers of the next run would handle it beside what is measured there.
+        for queue in (limited.stages[stage].queue, suspects_queue(limited.name, stage)):
+            await channel.delete_queue(queue)
+    return begun
 
 
 async def _handled(url: str, name: str, key_of: Callable[[int], int], rate: str | None, total: int | None) -> float:
