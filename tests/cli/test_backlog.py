@@ -129,13 +129,12 @@ async def test_messages_that_wait_for_their_keys_count_while_handlers_are_busy(
     monkeypatch.setattr("rabbitry.flow.worker._keyed._TURN", 0.2)
     app = rabbitry.App("keyed")
     begun: list[str] = []
-    until = asyncio.Event()
+    until, over = asyncio.Event(), asyncio.Event()
 
-    @app.stage("in", limit_by=lambda text: text, rate_each="1/m", concurrency=2)
+    @app.stage("in", limit_by=lambda text: text, concurrency_each=1, concurrency=4)
     async def handle(text: str) -> None:
         begun.append(text)
-        if text != "limited":
-            await until.wait()
+        await (over if text == "limited" else until).wait()
 
     seen: list[Backlog] = []
     spec = app.spec()
@@ -144,7 +143,7 @@ async def test_messages_that_wait_for_their_keys_count_while_handlers_are_busy(
         try:
             # More than a worker takes: the others wait in the queue.
             await asyncio.gather(*(worker.publish("limited", key="in") for _ in range(300)))
-            await eventually(lambda: begun, "the one message that may begin in a minute")
+            await eventually(lambda: begun, "the one call of the key that may run")
             await eventually_holds(broker_url, "keyed.handle", 50, at_least=True)
             heard = worker._engine.counting._reported
             await eventually(lambda: worker._engine.counting._reported > heard + 10, "reports of what waits")
@@ -152,7 +151,7 @@ async def test_messages_that_wait_for_their_keys_count_while_handlers_are_busy(
             await eventually(lambda: len(seen) > looks + 20, "many looks at what waits")
             assert {look.waiting for look in seen} == {0}, "limited messages count"
             await asyncio.gather(*(worker.publish(f"free {number}", key="in") for number in range(300)))
-            await eventually(lambda: len(begun) == 3, "as many calls as run at once")
+            await eventually(lambda: len(begun) == 4, "as many calls as run at once")
             await eventually(lambda: seen[-1].waiting > 0, "messages that wait for handlers")
             until.set()
             await eventually(lambda: len(begun) == 301, "all that are not limited")
@@ -160,6 +159,7 @@ async def test_messages_that_wait_for_their_keys_count_while_handlers_are_busy(
             assert not watching.done()
         finally:
             watching.cancel()
+            over.set()
 
 
 async def test_stages_with_limits_by_key_do_not_count_when_reports_are_refused(
