@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol import contents, hot
 from rabbitry.amqp.protocol.connection import Connection, Role
 from rabbitry.amqp.protocol.constants import HEARTBEAT_FRAME
 from rabbitry.amqp.protocol.encoding import encode_method
@@ -176,6 +176,19 @@ def test_a_violation_names_the_frame_at_fault() -> None:
     violation = events[-1][2]
     assert isinstance(violation, ProtocolViolation)
     assert octets(frames[4][7:-1]) in violation.reply_text
+
+
+def test_a_python_without_ctypes_reads_large_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was built without libffi has no ctypes."""
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    contents._allot.cache_clear()
+    try:
+        stream = b"".join(delivery_frames(1, _SIZE))
+        events, in_place = _read(open_core(Role.CLIENT), stream, [1 << 18])
+    finally:
+        contents._allot.cache_clear()
+    assert in_place
+    assert events == _received(open_core(Role.CLIENT), stream)
 
 
 def test_half_a_body_that_is_dropped_in_a_cycle_is_dropped_in_silence() -> None:

@@ -98,14 +98,18 @@ class Content:
 def _allot() -> Callable[[int], bytes]:
     """Return a function that allots so many bytes without filling them: zeros would take a tenth of a body's CPU.
 
-    Only CPython has it, and nothing but its C API (PyBytes_FromStringAndSize); elsewhere the bytes are filled.
+    Only CPython's C API does it (PyBytes_FromStringAndSize), which takes ctypes; elsewhere the bytes are filled.
     """
     if sys.implementation.name != "cpython":
         return bytes
-    import ctypes  # takes milliseconds, and most programs get no large bodies
+    try:
+        import ctypes  # takes milliseconds, and most programs get no large bodies
 
-    prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)
-    return partial(prototype(("PyBytes_FromStringAndSize", ctypes.pythonapi)), None)
+        prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)
+        allot = prototype(("PyBytes_FromStringAndSize", ctypes.pythonapi))
+    except (ImportError, OSError, AttributeError):  # this Python was built without libffi, or without loading libraries
+        return bytes
+    return partial(allot, None)
 
 
 class _Bytes(BytesIO):
