@@ -11,6 +11,7 @@ import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.cli import _backlog, worker
 from rabbitry.cli._scaling import Backlog, Bounds, Range
+from rabbitry.exceptions import ConnectionClosed
 from rabbitry.flow.wiring import pausing
 from rabbitry.runtime.backoff import Backoff
 from rabbitry.runtime.children import Child
@@ -190,6 +191,35 @@ async def test_stages_with_limits_by_key_do_not_count_when_reports_are_refused(
         finally:
             watching.cancel()
             await channel.delete_exchange("rabbitry.telemetry")
+
+
+async def test_looking_ends_though_collecting_reports_has_failed(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    """The connection is lost between two looks, and the command is told to end before the next one."""
+    app = rabbitry.App("ending")
+
+    @app.stage("each", limit_by=lambda text: text, rate_each="1/m")
+    async def each(text: str) -> None: ...
+
+    has_failed, seen = asyncio.Event(), asyncio.Event()
+
+    async def fail(*_: object, **__: object) -> None:
+        await (asyncio.Event() if has_failed.is_set() else seen).wait()  # later connections stay
+        has_failed.set()
+        raise ConnectionClosed(0, "the connection was lost")
+
+    monkeypatch.setattr(_backlog, "LOOK", 3600.0)
+    monkeypatch.setattr("rabbitry.telemetry.Collector.run", fail)
+    spec = app.spec()
+    watching = asyncio.create_task(_backlog.watch(broker_url, spec, spec.select(None), lambda _: seen.set()))
+    await has_failed.wait()
+    await asyncio.sleep(0)  # it has failed
+    watching.cancel()
+    done, _ = await asyncio.wait((watching,), timeout=10)
+    watching.cancel()
+    await asyncio.wait((watching,))
+    assert done
 
 
 async def test_looking_goes_on_when_the_broker_comes_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:

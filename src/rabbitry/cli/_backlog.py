@@ -99,9 +99,8 @@ async def _reports(connection: Connection, spec: AppSpec) -> AsyncIterator[Calla
         yield reports
     finally:
         collecting.cancel()
-        await asyncio.wait((collecting,))
-        if not collecting.cancelled():
-            collecting.result()
+        # Its error is not raised here, where it would take the place of what ends the block: of being cancelled, too.
+        await asyncio.gather(collecting, return_exceptions=True)
 
 
 async def _collect(connection: Connection, spec: AppSpec, collector: Collector) -> None:
