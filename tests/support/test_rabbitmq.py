@@ -70,6 +70,7 @@ def test_an_emptied_vhost_has_nothing_of_before(rabbitmq_server: RabbitMQ, vhost
         "rabbit_auth_backend_internal:set_topic_permissions("
         '<<"guest">>, V, <<"amq.topic">>, <<"^a">>, <<"^a">>, <<"tests">>)',
         'rabbit_auth_backend_internal:clear_permissions(<<"guest">>, V, <<"tests">>)',
+        'rabbit_auth_backend_internal:set_permissions(<<"guest">>, V, <<"">>, <<".*">>, <<".*">>, <<"tests">>)',
         'rabbit_binding:add({binding, {resource, V, exchange, <<"amq.topic">>}, <<"key">>,'
         ' {resource, V, exchange, <<"amq.fanout">>}, []}, <<"tests">>)',
     ],
