@@ -18,7 +18,8 @@ from rabbitry.apps.grading.accepting import accept
 from rabbitry.apps.grading.changing import Change, change
 from rabbitry.apps.grading.commands import students
 from rabbitry.apps.grading.deadlines import Deadlines
-from rabbitry.apps.grading.files import Files, default_place
+from rabbitry.apps.grading.exceptions import FilesError
+from rabbitry.apps.grading.files import Files, Kept, default_place
 from rabbitry.apps.grading.message import Assignment, Decision, submission, user_name
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, judging, outbox
@@ -307,6 +308,26 @@ def test_an_acceptance_holds_though_the_result_can_t_be_published_again(
         missing = f"the result of submission {identity} is not published again" in caplog.text
         assert missing == (identity != "c1"), "that one is not confirmed, and has no result yet"
     assert database.read_now(outbox.count) == 0
+
+
+def test_files_that_can_t_be_read_hinder_only_the_acceptance_of_what_has_a_result(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = replace(CC, deadlines=Deadlines(closes=datetime(2001, 1, 1, tzinfo=UTC)))
+    known, files = Course(modules={CC.name: closed}), Files(str(tmp_path / "kept"))
+    confirmed = _confirmed(database, files, 8, b"x = 1\n")
+    made = Assignment(submission(9, CC.name, b"x", "x.py", "c1"))
+    database.write_now(partial(course.record, assignment=made, kept=files.keep(b"x")))
+
+    def fetch(kept: Kept) -> bytes:
+        raise FilesError("the bucket does not answer")
+
+    monkeypatch.setattr(files, "fetch", fetch)
+    given = Decision("cleo", remark="she was ill")
+    accept(database, files, "c1", given, known, _EXCHANGE)
+    with pytest.raises(FilesError, match="does not answer"):
+        accept(database, files, confirmed, given, known, _EXCHANGE)
+    assert [*database.read_now(judging.acceptances_of)] == ["c1"]
 
 
 def test_of_several_who_accept_and_withdraw_at_once_each_does_it_or_is_told(database_url: str) -> None:

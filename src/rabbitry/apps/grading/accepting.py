@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from rabbitry.apps.grading.exceptions import FileLost
+from rabbitry.apps.grading.exceptions import FileLost, FilesError
 from rabbitry.apps.grading.message import DECLINED, Decision
 from rabbitry.exceptions import UsageError
 
@@ -129,12 +129,15 @@ def _judge_anew(
     from rabbitry.apps.grading.records import results
     from rabbitry.apps.grading.records.course import CONFIRMED
 
-    data = None
+    data: bytes | None = None
+    away: FilesError | None = None
     if found.kept is not None:
         try:
             data = files.fetch(found.kept)
         except FileLost as error:
             _logger.warning("%s", error)
+        except FilesError as error:  # the file is needed only if there is a result
+            away = error
 
     def work(connection: Connection) -> bool:
         # A confirmation at the same time is published as it is judged before or after the change, and waits for it.
@@ -142,6 +145,8 @@ def _judge_anew(
         change(connection)
         if not is_confirmed:
             return True
+        if away is not None:
+            raise away
         return data is not None and results.publish_again(connection, found.id, data, course, exchange)
 
     if not records.write_now(work):
