@@ -4,15 +4,18 @@ import contextlib
 import json
 import os
 import re
+import threading
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 
 import httpx
+import pytest
 
 from rabbitry.apps import Plugin, View
 from rabbitry.apps.settings import Settings
+from rabbitry.web import server
 from rabbitry.web.server import Mount, create_app
 
 _KEPT = "private, max-age=31536000, immutable"
@@ -113,6 +116,21 @@ async def test_a_map_names_only_files_below_the_root_of_its_page(tmp_path: Path)
             for module, address in imports.items():
                 assert re.fullmatch(rf"{re.escape(module)}\?v=[0-9a-f]{{16}}", address)
                 assert module.startswith(base)
+
+
+async def test_the_modules_of_a_page_are_read_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set[int]()
+
+    def imported(module: str, folder: Path | None, *, later: bool = False) -> tuple[str, ...]:
+        threads.add(threading.get_ident())
+        return ()
+
+    async with _client(tmp_path) as client:
+        monkeypatch.setattr(server, "imported", imported)
+        for place in ("/", "/queues/"):
+            assert (await client.get(place)).status_code == 200
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_odd_names_of_files_are_no_markup(tmp_path: Path) -> None:

@@ -304,8 +304,8 @@ def _add_view(
             return RedirectResponse(entries[0].path, 303)  # relative: a proxy may have removed a prefix
         require_to_see(user, of_app)
         visitor = Visitor(user, login.token_for(request), login.has_login)
-        # In a thread, since it looks at the files that the page names.
-        document = await asyncio.to_thread(shell, page(live), entries, visitor, file_address)
+        # In a thread, since both look at the files that the page names.
+        document = await asyncio.to_thread(lambda: shell(page(live), entries, visitor, file_address))
         return HTMLResponse(document.html, headers={"Content-Security-Policy": document.policy})
 
     app.add_api_route(path, show, include_in_schema=False)
