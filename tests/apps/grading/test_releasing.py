@@ -90,6 +90,9 @@ def test_a_student_s_question_tells_no_results_before_their_release(database: Da
         assert found["held_until"] == found["releases"][0]["until"] > now()
     for question in (status, look):
         assert told(asked(("office",), "office", question)) == list(SECRETS), "staff see all"
+    own = Look("submission", submission=better, student="7"), Look("submissions", student="7")
+    for one in own:  # as a page asks that is older than the release of results, and hides none
+        assert told(asked(("office",), "office", Question(Look=one))) == []
     with pytest.raises(UsageError, match=r"are held until .*: another look can be asked for then"):
         database.write_now(partial(requests.ask, given=better, student="7", reason="why?", message="m", least=4))
     _hold(database, "")
