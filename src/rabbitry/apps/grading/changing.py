@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from rabbitry.apps.grading.message import DECLINED, LONGEST_NAME, LONGEST_TEXT, Decision
+from rabbitry.apps.grading.message import DECLINED, LONGEST_NAME, LONGEST_TEXT, Decision, now
 from rabbitry.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def change(records: Database, files: Files, wanted: Change, course: Course, exch
 
     Raises:
         NoSuchID: No submission, or more than one, has such an id.
-        UsageError: The remark is empty or too long, the module is unknown, the time is none, the submission can't be
-            accepted, or it has no such acceptance to withdraw.
+        UsageError: The remark is empty or too long, the module is unknown, the time is none or has passed, the
+            submission can't be accepted, or it has no such acceptance to withdraw.
         RecordsError: The records or the files can't be read or written.
     """
     from rabbitry.apps.grading.accepting import accept, withdraw
@@ -75,6 +75,8 @@ def change(records: Database, files: Files, wanted: Change, course: Course, exch
     module = course.module(wanted.module).name
     if wanted.what == "release":
         time = parsed(wanted.until) if wanted.until else ""
+        if time and time <= now():  # with the wrong year, all results would be out at once
+            raise UsageError(f"{wanted.until[:60]!r} has passed: give a later time, or none to release the results now")
         release = records.write_now(partial(set_until, module=module, until=time, decision=decision))
         return release.as_dict()
     selection = Selection(module, wanted.since, wanted.student, wanted.all_attempts)

@@ -86,10 +86,10 @@ def _utc(text: str) -> str:
 
 
 def _print(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    for one in found:
+    for place, one in enumerate(found):
         if as_json:
             print_json(dict(one))
         else:
-            what = "held until" if one["is_ahead"] else "released"
+            what = "before: until" if place > 0 else "held until" if one["is_ahead"] else "released"
             set_ = f"set {one['at'][:19]} by {one['who']}: {one['remark']}"
             print(one_line(f"{what} {one['until'][:19]} UTC  {set_}"))
