@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import literal
 
 from rabbitry.apps.grading.changing import Change, change
 from rabbitry.apps.grading.comments import LineComment
@@ -20,7 +21,7 @@ from rabbitry.apps.grading.message import Assignment, Decision, now, submission
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.questions import Answers, Question
 from rabbitry.apps.grading.receiving import new_id
-from rabbitry.apps.grading.records import Database, course, outbox, releases, requests
+from rabbitry.apps.grading.records import Database, course, inbox, outbox, releases, requests, results
 from rabbitry.apps.grading.records.regrading import submit_again
 from rabbitry.apps.grading.roles import decide, role_named
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
@@ -150,6 +151,58 @@ def test_an_acceptance_publishes_no_result_that_is_held(database: Database, tmp_
     (letter,) = database.write_now(partial(outbox.claim, roles=["coordinator"]))
     result = json.loads(letter.body)
     assert (letter.key, result["Timing"], result["FinalMark"]) == ("results", "late", 8.0)
+
+
+def test_a_result_that_waits_in_the_outbox_is_held_with_the_others(database: Database, tmp_path: Path) -> None:
+    """The broker was away, or no coordinator ran, when it was put there."""
+    files, known = Files(str(tmp_path / "kept")), Course()
+    identity, later = _confirmed(database, files, 7, b"x"), _confirmed(database, files, 8, b"y")
+    for each, data in ((identity, b"x"), (later, b"y")):
+        assert database.write_now(partial(results.publish_again, identity=each, data=data, course=known, exchange="x"))
+    claimed = partial(inbox.claimed, roles=["coordinator"], course=known)
+    _hold(database, after(3600))
+    newer = Assignment({"SubmissionID": later, "Module": CC.name, "Mark": 2.0})
+    assert database.write_now(partial(releases.hold, result=newer, exchange="x"))
+    assert database.write_now(claimed) == []
+    assert database.read_now(outbox.count) == 0
+    _hold(database, "")
+    assert database.write_now(releases.let_go)
+    marks = {letter.submission: json.loads(letter.body)["Mark"] for letter in database.write_now(claimed)}
+    assert marks == {identity: 1.0, later: 2.0}
+
+
+def test_released_results_come_into_the_outbox_as_it_empties(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "_MOST_WAITING", 3)
+    files = Files(str(tmp_path / "kept"))
+    _hold(database, after(3600))
+    for student in range(1, 6):
+        identity = _confirmed(database, files, student, b"x")
+        result = Assignment({"SubmissionID": identity, "Module": CC.name})
+        assert database.write_now(partial(releases.hold, result=result, exchange="x"))
+    _hold(database, "")
+    published = set[str]()
+    for number in (3, 2):
+        while database.write_now(releases.let_go):
+            pass
+        letters = database.write_now(partial(outbox.claim, roles=["coordinator"]))
+        assert len(letters) == number
+        published |= {letter.submission for letter in letters}
+        database.write_now(partial(outbox.published, letters=[letter.id for letter in letters]))
+    assert len(published) == 5
+    assert not database.read_now(releases.are_due)
+
+
+def test_the_clock_of_the_records_says_what_is_released(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a page on another machine may be ahead, and its students are not to see their marks before others."""
+    _hold(database, after(3600))
+    assert [*database.read_now(releases.held_modules)] == [CC.name]
+    there = datetime.now(UTC) + timedelta(hours=2)
+    monkeypatch.setattr(releases, "clock", lambda _: literal(there.timestamp()))
+    assert database.read_now(releases.held_modules) == {}
+    (found,) = database.read_now(partial(releases.releases_of, module=CC.name))
+    assert not found.is_ahead
 
 
 @pytest.mark.parametrize("is_person", [False, True])

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LOOK: Final = 1.0
 """Seconds between two looks for results that are released by now."""
+_FULL: Final = 0.2
+"""Seconds until the next look if the outbox is full of such results."""
 _NOTHING: Final = {"mark": None, "out_of": None, "feedback": None}
 _NO_HOP: Final = {**_NOTHING, "comments": (), "marks": ()}
 
@@ -70,8 +72,7 @@ async def publish_released(database: Database, stop: asyncio.Event) -> None:
         pause = LOOK
         try:
             if await database.read(releases.are_due):
-                await database.write(releases.let_go)
-                pause = 0.0
+                pause = 0.0 if await database.write(releases.let_go) else _FULL
         except RecordsError as error:
             pause = 5 * LOOK
             _logger.warning("released results are not published: %s; trying again in %g s", error, pause)

@@ -10,7 +10,7 @@ from typing import Any
 class Release:
     """When the results of a module are released (until), as somebody set it: who, when (at) and why (remark).
 
-    is_ahead: whether that time had not come, by the clock of whoever read the records.
+    is_ahead: whether that time had not come, by the clock of the records.
     """
 
     id: int

@@ -20,9 +20,18 @@ from rabbitry.apps.grading.records import judgements, outbox
 from rabbitry.apps.grading.records.beginning import begins
 from rabbitry.apps.grading.records.course import Filter
 from rabbitry.apps.grading.records.judging import with_judgement
-from rabbitry.apps.grading.records.releases import hold
+from rabbitry.apps.grading.records.releases import hold, hold_letter
 from rabbitry.apps.grading.records.schema import decisions, inbox, insert_into, text
-from rabbitry.apps.grading.roles import PROGRESS_EXCHANGE, PROGRESS_KEY, Role, RoleName, decide, key_of, role_named
+from rabbitry.apps.grading.roles import (
+    PROGRESS_EXCHANGE,
+    PROGRESS_KEY,
+    RESULTS,
+    Role,
+    RoleName,
+    decide,
+    key_of,
+    role_named,
+)
 from rabbitry.apps.grading.signatures import Signer, findings_of
 from rabbitry.exceptions import UsageError
 
@@ -235,6 +244,9 @@ def claimed(
                 outbox.published(connection, [letter.id])
                 continue
             letter = replace(letter, body=_encode(result))
+        elif letter.key == RESULTS and hold_letter(connection, letter):
+            outbox.published(connection, [letter.id])
+            continue
         found.append(letter)
     return found
 

@@ -160,6 +160,7 @@ def take_back(connection: Connection, item: int) -> bool:
     return True
 
 
-def count(connection: Connection) -> int:
-    """Count the entries yet to be published."""
-    return connection.execute(select(func.count()).select_from(outbox)).scalar_one()
+def count(connection: Connection, key: str | None = None) -> int:
+    """Count the entries yet to be published. key: only those with this routing key; None for all."""
+    query = select(func.count()).select_from(outbox)
+    return connection.execute(query if key is None else query.where(outbox.c.key == key)).scalar_one()
