@@ -277,6 +277,8 @@ async def test_a_machine_shows_its_last_hour_and_week(browser: Browser, web: str
     dialog = page.get_by_role("dialog", name="busy")
     await expect(dialog.get_by_role("status")).to_contain_text("by the second")
     await expect(dialog.locator("canvas")).to_have_count(2)
+    for fetched in ("script[src*='uPlot.iife.min.js?v=']", "#history-style[href*='history.css?v=']"):
+        await expect(page.locator(fetched)).to_have_count(1)
     rows = dialog.locator("tbody tr")
     assert await rows.all_inner_texts() == [
         "CPU\t50 %\t50 %\t50 %",

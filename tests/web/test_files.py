@@ -133,6 +133,14 @@ async def test_the_modules_of_a_page_are_read_in_a_thread(tmp_path: Path, monkey
     assert threading.get_ident() not in threads
 
 
+async def test_a_map_has_what_modules_fetch_later(tmp_path: Path) -> None:
+    """The library for charts and the styles of the history are no modules: they are had by `import.meta.resolve`."""
+    async with _client(tmp_path) as client:
+        imports = _imports((await client.get("/")).text)
+    for name in ("vendor/uplot/uPlot.iife.min.js", "history/history.js", "history/history.css"):
+        assert imports[f"./static/{name}"].startswith(f"./static/{name}?v=")
+
+
 async def test_odd_names_of_files_are_no_markup(tmp_path: Path) -> None:
     odd = "ma&in<!--<script>.js"
     (tmp_path / odd).touch()

@@ -22,7 +22,7 @@ STATIC: Final = Path(__file__).parent / "static"
 """The files that all pages share, and those of the dashboard's own views."""
 _NAME: Final = "Rabbitry"
 _IMPORT: Final = re.compile(r"""^(?:import|export)\b(?:[^"';()]*\bfrom)?\s*"(\.[^"]+)";""", re.MULTILINE)
-_LATER: Final = re.compile(r"""\bimport\("(\.[^"]+)"\)""")
+_LATER: Final = re.compile(r"""\bimport(?:\.meta\.resolve)?\("(\.[^"]+)"\)""")
 _SHELL: Final = "static/shell.js"
 _STYLES: Final = ("style", "parts", "tables")
 """The style sheets of all pages, of which later ones have precedence."""
@@ -176,7 +176,8 @@ def imported(module: str, folder: Path | None, *, later: bool = False) -> tuple[
     Args:
         module: The module's place, relative to the dashboard's root: in `static` or in `APP/static`.
         folder: The folder that `APP/static` is.
-        later: Whether to include those that are imported only when they are needed, by `import("./other.js")`.
+        later: Whether to include those that are imported only when they are needed, by `import("./other.js")`, and
+            files whose address is had by `import.meta.resolve("./other.css")`.
     """
     found = [module]
     for place in found:

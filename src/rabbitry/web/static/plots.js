@@ -1,5 +1,5 @@
 // uPlot, the library for charts: a quarter of all that a page loads, fetched when there is something to draw.
-const place = new URL("./vendor/uplot/uPlot.iife.min.js", import.meta.url).href;
+const place = import.meta.resolve("./vendor/uplot/uPlot.iife.min.js");
 let loading = null;
 
 // A classic script: its package holds no minified module. Returns a promise of its class.

@@ -84,7 +84,7 @@ function Group({ group, chart, span }) {
 export function openHistory(thing) {
   if (!document.getElementById("history-style")) {
     const style = document.createElement("link");
-    Object.assign(style, { id: "history-style", rel: "stylesheet", href: new URL("./history.css", import.meta.url).href });
+    Object.assign(style, { id: "history-style", rel: "stylesheet", href: import.meta.resolve("./history.css") });
     document.head.append(style);
   }
   const dialog = document.createElement("dialog");
