@@ -205,7 +205,7 @@ export class Decide extends Component {
       ${item.marks.length > 0 ? html`<${Marks} of=${item.marks} comments=${false} />`
         : item.feedback !== null && html`<pre class="feedback">${visible(item.feedback)}</pre>`}
       ${item.is_marked && html`<p class="notice warn">You have marked it, and others have still to.
-        ${item.is_final ? "Your mark is final." : "A mark that you give now replaces yours."}</p>`}
+        ${item.is_final ? " Your mark is final." : " A mark that you give now replaces yours."}</p>`}
       ${item.is_final && !item.is_marked && html`<p class="notice warn">A mark is final once you give it: it can't be changed or taken back.</p>`}
       ${isOlder && html`<p class="notice warn">You typed the text below before this assignment was sent again.</p>`}
       ${changed && html`<p class="notice warn changed" role="status">${visible(changed)}</p>`}

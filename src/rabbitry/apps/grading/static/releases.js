@@ -42,8 +42,8 @@ export class Releases extends Component {
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
       ${found && html`<p role="status">${isHeld ? html`The results are held until <b>${time(found[0].until)}</b>: students see no mark and no feedback before.`
         : found.length > 0 ? html`The results were released ${time(found[0].until)}.` : "The results are not held: students see them as they are recorded."}</p>`}
-      ${found?.length > 0 && html`<ol class="history">${found.map((one) => html`<li key=${one.id}>${time(one.until)}, set by
-        <i>${visible(one.who)}</i>, ${time(one.at)}: ${visible(one.remark)}</li>`)}</ol>`}
+      ${found?.length > 0 && html`<ol class="history">${found.map((one) => html`<li key=${one.id}>
+        ${time(one.until)}, set by <i>${visible(one.who)}</i>, ${time(one.at)}: ${visible(one.remark)}</li>`)}</ol>`}
       ${regrades() && html`<form class="submit" onSubmit=${this.send}><div class="fields">
         <label><span>Hold until</span><input name="until" type="datetime-local" value=${until} onInput=${this.type("until")} /></label>
         <label><span>Reason</span><input name="remark" value=${remark} onInput=${this.type("remark")} required maxlength="1000" autocomplete="off" /></label>
