@@ -23,3 +23,22 @@ async def test_the_average_follows_what_is_handled(monkeypatch: pytest.MonkeyPat
         assert not looking.done()
     finally:
         looking.cancel()
+
+
+async def test_looks_keep_no_step_with_what_happens_at_the_same_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, looks, busy = 0.0, 0, 0.0
+    sleep = asyncio.sleep
+
+    async def pass_time(seconds: float) -> None:
+        nonlocal now, looks, busy
+        now, looks, busy = now + seconds, looks + 1, busy + load.busy()
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", pass_time)
+    # In a fifth of the time: what is returned each _LOOK, and is in hand until it is published.
+    load = Load(lambda: 10 if now % _load._LOOK < _load._LOOK / 5 else 0, 10)
+    looking = asyncio.create_task(load.run())
+    while looks < 1000:
+        await sleep(0)
+    looking.cancel()
+    assert 0.1 < busy / looks < 0.3

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Final, NoReturn
 
 _LOOK: Final = 0.25
-"""Seconds between two looks."""
+"""Seconds between two looks, on average. After the same time each, they could always come just after `Keyed` has
+returned messages at one of its own looks: these are in hand until they are published, and no handler has them."""
 _WEIGHT: Final = 1 / 16
 """Of each look in the average, which follows a change within some four seconds."""
 
@@ -33,5 +35,5 @@ class Load:
     async def run(self) -> NoReturn:
         """Look until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_LOOK * random.uniform(0.5, 1.5))  # noqa: S311 # nothing secret
             self._busy += (min(1.0, self._handled() / self._most) - self._busy) * _WEIGHT
