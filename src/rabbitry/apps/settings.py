@@ -130,11 +130,12 @@ def broker_url(found: Mapping[str, str]) -> str | None:
 
 def _file(env_file: Path | None) -> dict[str, str]:
     path = env_file or Path(".env")
-    if env_file is None and not path.exists():
-        return {}
     try:
         text = decode_text(path.read_bytes())
     except (OSError, Undecodable) as error:
+        # Not by whether it exists: a file that can't be looked up may hold the password of the pages.
+        if env_file is None and isinstance(error, FileNotFoundError):
+            return {}
         raise UsageError(f"{path} can't be read: {reason(error)}") from error
     found: dict[str, str] = {}
     for key, value in _parsed(path, text).items():

@@ -57,6 +57,14 @@ def test_an_address_with_colons_is_put_into_brackets() -> None:
     assert broker_url({"RABBITMQ_HOST": "::1"}) == "amqp://guest:guest@[::1]:5672/%2F"
 
 
+def test_a_file_that_can_t_be_looked_up_is_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert variables(None, {}) == {}
+    Path(".env").symlink_to(".env")
+    with pytest.raises(UsageError, match=r"\.env can't be read"):
+        variables(None, {})
+
+
 def test_an_unknown_key_is_reported_with_a_suggestion(env_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     env_file.write_text("RABBITMQ_PROT=5673\nDATABASE=x\n")
     with caplog.at_level(logging.WARNING):
