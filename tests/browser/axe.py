@@ -1,4 +1,4 @@
-"""What axe-core finds on a page."""
+"""What axe-core finds on a page, and whether it fits a phone."""
 
 from typing import Final
 
@@ -25,3 +25,11 @@ async def serious(page: Page) -> list[str]:
         await page.evaluate(_SCRIPT)
     found: list[str] = await page.evaluate(_RUN)
     return found
+
+
+async def fits_a_phone(page: Page) -> None:
+    """Check that a page is accessible in both themes, and needs no scrolling sideways at a width of 320."""
+    for theme in ("light", "dark"):
+        await page.emulate_media(color_scheme=theme)
+        assert await serious(page) == []
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 320
