@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from rabbitry.apps.grading.message import DECLINED, LONGEST_NAME, LONGEST_TEXT, Decision, now
+from rabbitry.apps.grading.message import DECLINED, LONGEST_NAME, LONGEST_TEXT, Decision, now, time_of
 from rabbitry.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def change(records: Database, files: Files, wanted: Change, course: Course, exch
     from rabbitry.apps.grading.records.regraded import run_of
     from rabbitry.apps.grading.records.regrading import Selection, begin
     from rabbitry.apps.grading.records.releases import set_until
-    from rabbitry.apps.grading.releasing import parsed
 
     remark = wanted.remark.strip()
     if not remark or len(remark) > LONGEST_TEXT:
@@ -74,7 +73,7 @@ def change(records: Database, files: Files, wanted: Change, course: Course, exch
         return _changed(found, found.status)
     module = course.module(wanted.module).name
     if wanted.what == "release":
-        time = parsed(wanted.until) if wanted.until else ""
+        time = time_of(wanted.until) if wanted.until else ""
         if time and time <= now():  # with the wrong year, all results would be out at once
             raise UsageError(f"{wanted.until[:60]!r} has passed: give a later time, or none to release the results now")
         release = records.write_now(partial(set_until, module=module, until=time, decision=decision))

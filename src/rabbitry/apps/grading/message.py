@@ -347,6 +347,21 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
+def time_of(given: str) -> str:
+    """Return a time in the form of `now`.
+
+    Raises:
+        UsageError: It is not a time, or has no offset from UTC.
+    """
+    try:
+        found = datetime.fromisoformat(given)
+        if found.tzinfo is None:
+            raise UsageError(f"{given[:60]!r} has no offset from UTC: write 2026-12-01T09:00+01:00")
+        return found.astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError) as error:  # the year 1 in UTC+14 is the year 0 in UTC
+        raise UsageError(f"{given[:60]!r} is not a time: write 2026-12-01T09:00+01:00") from error
+
+
 def number(value: object) -> float | None:
     """Return a number received over the wire if it is finite, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):

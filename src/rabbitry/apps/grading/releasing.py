@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.message import DECLINED
-from rabbitry.exceptions import UsageError
 from rabbitry.runtime.tasks import until
 
 if TYPE_CHECKING:
@@ -47,21 +45,6 @@ def for_student(found: dict[str, Any]) -> dict[str, Any]:
 def _hop(hop: dict[str, Any]) -> dict[str, Any]:
     is_told = hop["role"] == "student" or hop["status"] == DECLINED
     return hop | _NO_HOP | {"remark": hop["remark"] if is_told else None}
-
-
-def parsed(given: str) -> str:
-    """Return a time as the records have it.
-
-    Raises:
-        UsageError: It is not a time, or has no offset from UTC.
-    """
-    try:
-        found = datetime.fromisoformat(given)
-        if found.tzinfo is None:
-            raise UsageError(f"{given[:60]!r} has no offset from UTC: write 2026-12-01T09:00+01:00")
-        return found.astimezone(UTC).isoformat(timespec="microseconds")
-    except (ValueError, OverflowError) as error:  # the year 1 in UTC+14 is the year 0 in UTC
-        raise UsageError(f"{given[:60]!r} is not a time: write 2026-12-01T09:00+01:00") from error
 
 
 async def publish_released(database: Database, stop: asyncio.Event) -> None:

@@ -16,7 +16,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -29,7 +28,7 @@ from rabbitry.apps.grading.answers import Regraded, RegradeRun, Regrades, Regrad
 from rabbitry.apps.grading.changing import Change
 from rabbitry.apps.grading.exceptions import SandboxUnavailable
 from rabbitry.apps.grading.looking import Look
-from rabbitry.apps.grading.message import now, number
+from rabbitry.apps.grading.message import now, number, time_of
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.people import COORDINATOR, person_of
 from rabbitry.exceptions import Undecodable, UsageError
@@ -195,7 +194,7 @@ class RegradeRoutes:
         except Undecodable as error:
             raise UsageError(f"invalid request: {error}") from error
         wanted.module = (await self._known()).module(wanted.module).name
-        wanted.since = None if wanted.since is None else _utc(wanted.since)
+        wanted.since = None if wanted.since is None else time_of(wanted.since)
         wanted.student = (wanted.student or "").strip()[:200] or None
         return wanted
 
@@ -294,13 +293,3 @@ def _check_sandbox(course: Course) -> None:
 def _mark(side: object) -> dict[str, float | None]:
     given = side if isinstance(side, dict) else {}
     return {name: number(given.get(name)) for name in ("mark", "out_of")}
-
-
-def _utc(text: str) -> str:
-    try:
-        found = datetime.fromisoformat(text)
-        if found.tzinfo is None:
-            raise UsageError(f"since is {text[:60]!r}, which has no offset from UTC")
-        return found.astimezone(UTC).isoformat(timespec="microseconds")
-    except (ValueError, OverflowError) as error:  # the year 1 in UTC+14 is the year 0 in UTC
-        raise UsageError(f"since is {text[:60]!r}, which is not a time") from error

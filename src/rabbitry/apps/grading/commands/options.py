@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -92,3 +93,19 @@ def check_exchange(name: str) -> None:
     """Raise UsageError for the default exchange, to which nothing can be bound."""
     if not name:
         raise UsageError("queues can't be bound to the default exchange: pass another one with --exchange")
+
+
+def time_of(option: str, text: str) -> str:
+    """Return a time of a command line, which is this machine's unless it has an offset, in the form of the records.
+
+    Args:
+        option: The option, for the error.
+        text: Its value.
+
+    Raises:
+        UsageError: It is not a time.
+    """
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{option} {text!r} is not a time: write 2026-12-01 or 2026-12-01T09:00") from error

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -23,6 +22,7 @@ from rabbitry.apps.grading.commands.options import (
     ModuleName,
     Remark,
     check_exchange,
+    time_of,
 )
 from rabbitry.apps.grading.commands.records import mark_of
 from rabbitry.apps.grading.exceptions import FileLost, FilesError, SandboxFailed
@@ -89,7 +89,7 @@ def regrade(
         raise UsageError(f"--remark must have 1 to {LONGEST_TEXT} characters")
     course = load_course(config)
     known = course.module(module)
-    selection = Selection(known.name, None if since is None else _utc(since), student, all_attempts)
+    selection = Selection(known.name, None if since is None else time_of("--since", since), student, all_attempts)
     with course_records(context, database, broker, course) as records:
         if records is None:
             return
@@ -100,14 +100,6 @@ def regrade(
         else:
             code = _regrade(records, records.here, files, selection, course, exchange, remark, as_json=as_json)
     raise typer.Exit(code)
-
-
-def _utc(text: str) -> str:
-    """Parse a time of a command line. Return it as the records have it."""
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"--since {text!r} is not a time: write 2026-11-01 or 2026-11-01T18:00") from error
 
 
 def _able(records: CourseRecords, selection: Selection) -> list[Submission]:

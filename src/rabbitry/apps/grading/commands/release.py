@@ -16,6 +16,7 @@ from rabbitry.apps.grading.commands.options import (
     ModuleName,
     Remark,
     check_exchange,
+    time_of,
 )
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.options import Broker, DatabaseURL, Json
@@ -61,7 +62,7 @@ def release(
     check_exchange(exchange)
     if until is not None and is_now:
         raise UsageError("--until and --now exclude each other")
-    time, course = "" if until is None else _utc(until), load_course(config)
+    time, course = "" if until is None else time_of("--until", until), load_course(config)
     name = course.module(module).name
     with course_records(context, database, broker, course) as records:
         if records is None:
@@ -73,16 +74,6 @@ def release(
             _print(found, as_json=as_json)
         else:
             say(f"the results of module {name!r} were never held")
-
-
-def _utc(text: str) -> str:
-    """Parse a time of a command line, which is this machine's unless it has an offset. Return it with one."""
-    from datetime import datetime
-
-    try:
-        return datetime.fromisoformat(text).astimezone().isoformat()
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"--until {text!r} is not a time: write 2026-12-01 or 2026-12-01T09:00") from error
 
 
 def _print(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
